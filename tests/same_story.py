@@ -31,7 +31,7 @@ from mlmon_dagster.serve.app import Pages
 from mlmon_dagster.spec import Models, ModelSpec
 from mlmon_dagster.store import alert_state
 from mlmon_dagster.store.alert_state import AlertEpisode
-from mlmon_dagster.store.state.schema import alert_group, monitor_result, outbox
+from mlmon_dagster.store.state.schema import monitor_result, outbox
 from mlmon_dagster.tables.alerts import ask_alert, list_alerts, pick_newest, tabulate_alerts
 from mlmon_dagster.tables.rendering import render_text
 from tests.alerts.worlds import day, result, rows_of, settle
@@ -191,9 +191,6 @@ class Story:
             unknown = set(_DATE.findall(said)) - began
             self.found.compare("message", unknown, set(), about)
         title = text.splitlines()[0]
-        threads = [g for g in rows_of(self.store, alert_group) if json.loads(g["firing"])]
-        if len(threads) > 1:  # a title counts what fires in its own thread
-            return
         counts = {name: int(n) for n, name in _COUNTS.findall(title)}
         if counts or "nothing else fires" in title:
             standing = Counter(e.state for e in listed if not e.muted_reason)
@@ -242,7 +239,7 @@ class Story:
     def compare_shown(self) -> None:
         """Compare `mlmon alerts show` with the list."""
         for row, mine in self.by_alert():
-            shown = ask_alert(self.store, row["fingerprint"], {}).text or ""
+            shown = ask_alert(self.store, row["fingerprint"], ()).text or ""
             head = shown.split("\n\n")[0].splitlines()
             facts = {name: text.strip() for name, _, text in (line.partition(":") for line in head)}
             self.compare_facts("show", facts, facts["State"].split()[0], row, mine)

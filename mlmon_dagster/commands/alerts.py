@@ -31,7 +31,6 @@ from mlmon_dagster.commands.options import (
     prints_table,
     spec_of,
     specs_of,
-    zones_of,
 )
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.spec.alerting import RECEIVERS, read_mention
@@ -92,7 +91,7 @@ def list_(project: Project, model: str | None, firing: bool) -> AnyAnswer:
 @click.pass_obj
 def show(project: Project, alert: str) -> AnyAnswer:
     """Show everything that is known of ALERT."""
-    return ask_alert(project.store, alert, zones_of(project))
+    return ask_alert(project.store, alert, declared_specs(project))
 
 
 @alerts.command(epilog=examples("mlmon alerts history --model flight_delay --since 7d"))
@@ -105,7 +104,7 @@ def history(
     project: Project, model: str | None, since: dt.datetime | None, limit: int
 ) -> AnyAnswer:
     """Show what happened to alerts: opened, escalated, acknowledged, resolved."""
-    return ask_history(project.store, zones_of(project), model, since, limit)
+    return ask_history(project.store, declared_specs(project), model, since, limit)
 
 
 @alerts.command(epilog=examples("mlmon alerts deliver"))

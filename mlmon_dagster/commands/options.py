@@ -283,11 +283,6 @@ def declared_specs(project: Project) -> Sequence[ModelSpec]:
         return ()
 
 
-def zones_of(project: Project) -> dict[str, str]:
-    """Return the time zone of every model that is declared, in which its windows are named."""
-    return {spec.model: spec.time.zone for spec in declared_specs(project)}
-
-
 def file_option(
     name: str, text: str, *, required: bool = False
 ) -> Callable[[Callable[..., object]], Callable[..., object]]:

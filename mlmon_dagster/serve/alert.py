@@ -42,6 +42,7 @@ from mlmon_dagster.store.state import monitor_results
 from mlmon_dagster.store.state.monitor_results import MonitorResult
 from mlmon_dagster.store.tables.columns import span_fields
 from mlmon_dagster.tables.alerts import (
+    TELLING_FACTS,
     explain_episode,
     has_failed_since,
     is_personal,
@@ -167,7 +168,7 @@ def _facts(
     if view.row["slice_key"] == ALL:
         facts["Slice"] = ""
     if hidden:
-        facts |= {"Changed": "", "Failed again": ""}
+        facts |= dict.fromkeys(TELLING_FACTS, "")
     return [(name, text) for name, text in facts.items() if text]
 
 

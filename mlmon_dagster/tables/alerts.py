@@ -6,7 +6,8 @@ import datetime as dt
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypedDict, cast
 
@@ -305,6 +306,13 @@ def _name_slice(slice_key: str, slice_value: str) -> str:
     return "all" if slice_key == ALL else clean(f"{slice_key}={slice_value}")
 
 
+def _name_slice_of(spec: ModelSpec | None, row: AlertRow) -> str:
+    """Name the slice of an alert, without its value where that is personal."""
+    if spec is not None and is_personal(spec, "", row["slice_key"]):
+        return _name_slice(row["slice_key"], "***")
+    return _name_slice(row["slice_key"], row["slice_value"])
+
+
 def _say_why_unsent(episode: AlertEpisode) -> str:
     by = f"acknowledged by {episode.acked_by}" if episode.acked_by else ""
     return name_muted(episode.muted_reason) or by
@@ -320,13 +328,20 @@ def tabulate_alerts(
         found: The alerts, as `list_alerts` returns them.
     """
     zones = {spec.model: spec.time.zone for spec in specs}
-    opened = [episode for episode in found if episode.state != "PENDING"]
-    pending = [episode for episode in found if episode.state == "PENDING"]
+    shown = [_hide_values(specs, episode) for episode in found]
+    opened = [episode for episode in shown if episode.state != "PENDING"]
+    pending = [episode for episode in shown if episode.state == "PENDING"]
     parts = [render_text(Answer(alerts_in(specs), opened, zones))]
     if pending:
-        shown = render_text(Answer(pending_in(specs), pending, zones))
-        parts += ["", "Pending, no alert unless more windows fail:", shown]
+        below = render_text(Answer(pending_in(specs), pending, zones))
+        parts += ["", "Pending, no alert unless more windows fail:", below]
     return Answer(alerts_in(specs), [*opened, *pending], zones, text="\n".join(parts))
+
+
+def _hide_values(specs: Sequence[ModelSpec], episode: AlertEpisode) -> AlertEpisode:
+    """Return an episode as it may be shown, to programs too."""
+    spec = _find_spec(specs, episode.model)
+    return episode if spec is None else replace(episode, message=explain_episode(spec, episode))
 
 
 def alerts_in(specs: Sequence[ModelSpec]) -> Table[AlertEpisode]:
@@ -373,7 +388,7 @@ def pending_in(specs: Sequence[ModelSpec]) -> Table[AlertEpisode]:
 
 def _say_what(specs: Sequence[ModelSpec], episode: AlertEpisode) -> str:
     """Say in one line what an alert is about: its finding, else its monitor."""
-    spec = next((spec for spec in specs if spec.model == episode.model), None)
+    spec = _find_spec(specs, episode.model)
     said = episode.message if spec is None else explain_episode(spec, episode)
     what = clean(headline(said), _FINDING) or name_monitor(episode.monitor)
     is_named = episode.slice_key == ALL or episode.slice_value in what
@@ -381,6 +396,11 @@ def _say_what(specs: Sequence[ModelSpec], episode: AlertEpisode) -> str:
         return what
     where = _name_slice(episode.slice_key, episode.slice_value)
     return f"{what} ({where})"
+
+
+def _find_spec(specs: Iterable[ModelSpec], model: str) -> ModelSpec | None:
+    """Return the declaration of a model; None if it has none, since alerts outlive their models."""
+    return next((spec for spec in specs if spec.model == model), None)
 
 
 def silences_at(now: dt.datetime) -> Table[SilenceRow]:
@@ -457,7 +477,7 @@ HISTORY: Table[Happened] = Table(
 
 def ask_history(
     store: Store,
-    zones: Mapping[str, str],
+    specs: Sequence[ModelSpec],
     model: str | None = None,
     since: dt.datetime | None = None,
     limit: int = 200,
@@ -466,7 +486,7 @@ def ask_history(
 
     Args:
         store: Where the state database is.
-        zones: Model -> its time zone, in which its windows are named; UTC for others.
+        specs: Models that are declared, whose windows are named in their time zone, others in UTC.
         model: Only of this model.
         since: Only what was written after this time.
         limit: At most so many, the newest.
@@ -477,14 +497,19 @@ def ask_history(
     wanted = [e for e in events if since is None or e["created_at"] >= since]
     wanted.sort(key=lambda e: e["id"])
     found = [
-        _happened(e, rows[e["fingerprint"]]) for e in wanted[-limit:] if e["fingerprint"] in rows
+        _happened(specs, e, rows[e["fingerprint"]])
+        for e in wanted[-limit:]
+        if e["fingerprint"] in rows
     ]
+    zones = {spec.model: spec.time.zone for spec in specs}
     n_older = len(wanted) - len(found)
     below = f"({n_older} older ones left out)" if n_older and found else ""
     return Answer(HISTORY, found, zones, below=below)
 
 
-def _happened(event: StoredEvent, row: AlertRow) -> Happened:
+def _happened(specs: Sequence[ModelSpec], event: StoredEvent, row: AlertRow) -> Happened:
+    spec = _find_spec(specs, row["model"])
+    is_hidden = spec is not None and is_personal(spec, row["column_name"], row["slice_key"])
     return {
         "at": event["created_at"],
         "kind": event["kind"],
@@ -492,10 +517,10 @@ def _happened(event: StoredEvent, row: AlertRow) -> Happened:
         "alert": row["fingerprint"][:SHORT_ID],
         "model": row["model"],
         "monitor": row["monitor"],
-        "slice": _name_slice(row["slice_key"], row["slice_value"]),
+        "slice": _name_slice_of(spec, row),
         "window_start": find_window(event),
         "muted_reason": event["muted_reason"],
-        "message": event["message"],
+        "message": "" if is_hidden else event["message"],
     }
 
 
@@ -533,19 +558,20 @@ def _say_without_values(metric: str, column: str, value: float | None) -> str:
     return f"{what} failed." if value is None else f"{what} reached {written(value)}."
 
 
-def ask_alert(store: Store, short_id: str, zones: Mapping[str, str]) -> Answer[AlertRow]:
+def ask_alert(store: Store, short_id: str, specs: Sequence[ModelSpec]) -> Answer[AlertRow]:
     """Return everything that is known of one alert.
 
     Args:
         store: Where the state database is.
         short_id: The beginning of its id.
-        zones: Model -> its time zone; UTC for others.
+        specs: Models that are declared: their time zones, and what is personal.
 
     Raises:
         ConfigError: If there is no such alert.
     """
     row = find_alert(store, short_id)
-    zone = zones.get(row["model"], "UTC")
+    spec = _find_spec(specs, row["model"])
+    zone = "UTC" if spec is None else spec.time.zone
     with store.state.connect() as conn:
         events = alert_state.all_events(conn, row["model"]).get(row["fingerprint"], [])
         episodes = _episodes(conn, row, events)
@@ -562,8 +588,14 @@ def ask_alert(store: Store, short_id: str, zones: Mapping[str, str]) -> Answer[A
         "Last windows": ", ".join(_recent(row, zone)),
         "Silence it": name_silence(row) if row["state"] in alert_state.ACTIVE else "",
     }
-    lines = [f"{name + ':':<16} {clean(facts[name], 500)}" for name in _FACTS if facts.get(name)]
     mine = [e for e in events if shown is not None and e["episode"] == shown.episode]
+    if spec is not None and is_personal(spec, row["column_name"], row["slice_key"]):
+        said = explain_alert(spec, row) if shown is None else explain_episode(spec, shown)
+        facts |= {"Slice": _name_slice_of(spec, row), "Said": said}
+        facts |= dict.fromkeys(TELLING_FACTS, "")
+        mine = [{**event, "message": ""} for event in mine]
+        row = {**row, "message": said, "details": "{}"}
+    lines = [f"{name + ':':<16} {clean(facts[name], 500)}" for name in _FACTS if facts.get(name)]
     if mine:
         lines += ["", render_text(Answer(EPISODE, mine, zone))]
     if earlier := name_earlier(view, episodes):
@@ -622,6 +654,9 @@ _FACTS = (
     "Not sent", "Acknowledged by", "Ended", "Owner", "Runbook", "Last windows", "Next",
     "Silence it",
 )  # fmt: skip
+
+
+TELLING_FACTS = ("Changed", "Failed again", "Why")  # that may hold values of a column
 
 
 def list_facts(view: AlertView, episodes: Sequence[AlertEpisode]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 
 import numpy as np
 import sqlalchemy as sa
@@ -20,12 +21,13 @@ from mlmon_dagster.store import Store
 from mlmon_dagster.store.state.schema import mlmon_alert
 from mlmon_dagster.store.state.sql import fetch
 from mlmon_dagster.tables.alerts import ask_alert, ask_history, list_alerts, tabulate_alerts
-from mlmon_dagster.tables.rendering import render_text
+from mlmon_dagster.tables.rendering import render, render_text
 from tests.alerts.fake_slack import FakeSlack
 from tests.alerts.worlds import DAY, day, observe, only_alert, result, send, settle, spec_of
 from tests.conftest import make_spec
 
 SPECS = [spec_of()]
+SECRET = "anna@example.org"
 FAILURE = RunFailure("credit", "run-1", day(2), "ValueError: <!channel> no\nTraceback ...")
 
 
@@ -104,10 +106,9 @@ def test_windows_are_named_as_the_models_zone_has_them(store: Store) -> None:
     midnight = dt.datetime(2024, 1, 5, 5, tzinfo=dt.UTC)
     settle(store, SPECS, day(9), result(1, window_start=midnight))
 
-    zones = {"credit": "America/New_York"}
     spec = make_spec(model="credit", time={"zone": "America/New_York", "start": "2024-01-01"})
     assert "credit  2024-01-05  " in render_text(tabulate_alerts([spec], list_alerts(store)))
-    assert "\n2024-01-05  opened" in render_text(ask_history(store, zones))
+    assert "\n2024-01-05  opened" in render_text(ask_history(store, [spec]))
 
 
 def test_what_is_pending_is_listed_apart_with_the_severity_that_it_would_have(
@@ -131,7 +132,7 @@ def test_windows_that_fail_after_an_alert_has_recovered_are_named_and_when_it_wa
     rows = [result(i, status, k=2, of_n=3) for i, status in enumerate(days, 1)]
     settle(store, SPECS, day(12), *rows)
     (listed,) = list_alerts(store)
-    shown = ask_alert(store, listed.fingerprint, {}).text or ""
+    shown = ask_alert(store, listed.fingerprint, ()).text or ""
 
     assert (listed.state, listed.opened_window, listed.failed_window, listed.resolved_window) == (
         "RESOLVED", day(1), day(2), day(4)
@@ -186,3 +187,25 @@ def test_episodes_of_the_view_are_those_of_the_list_over_40_random_days(any_stor
                     "muted_reason", "acked_by")  # fmt: skip
             assert {n: row[n] for n in same} == {n: getattr(alert, n) for n in same}
     assert len(listed) > 8
+
+
+def test_what_was_stored_of_a_column_before_it_was_marked_is_shown_nowhere(store: Store) -> None:
+    email = {"family": "quality", "metric": "unseen_rate", "column_name": "email"}
+    said = f"Share of unseen values of email is 0.40: {SECRET}."
+    why = {"unseen": [SECRET]}
+    bad = [result(n, message=said, details=json.dumps(why), **email) for n in (1, 2)]
+    settle(store, SPECS, day(3), *bad)
+    settle(store, SPECS, day(6), *(result(n, "OK", **email) for n in (3, 4, 5)))
+    features = {"email": {"type": "categorical", "pii": True}}
+    marked = [make_spec(model="credit", features=features)]
+    found = list_alerts(store)
+    assert SECRET in render_text(ask_alert(store, found[0].fingerprint, SPECS))
+
+    for answer in (
+        tabulate_alerts(marked, found),
+        ask_alert(store, found[0].fingerprint, marked),
+        ask_history(store, marked),
+    ):
+        assert "email" in render_text(answer)
+        assert SECRET not in render_text(answer)
+        assert SECRET not in render(answer, "json")

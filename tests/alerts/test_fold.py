@@ -70,7 +70,7 @@ def test_since_is_the_first_bad_day_in_the_list_the_view_the_message_and_its_com
     assert "--from 2024-01-02 --to 2024-01-03" in said["plain"]
     assert said["event"]["notes"]["Since"] == "2024-01-02"
     assert "Since:           2024-01-02" in render_text(
-        ask_alert(store, listed.fingerprint[:8], {})
+        ask_alert(store, listed.fingerprint[:8], ())
     )
     assert rows_of(store, alert_event)[0]["window_start"] == day(3)  # when it happened
 

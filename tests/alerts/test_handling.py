@@ -69,15 +69,15 @@ def test_history_and_an_alert_are_shown_with_who_did_what(store: Store) -> None:
     acknowledge(store, only_alert(store)["fingerprint"], "ana", day(2) + HOUR, "on it")
     settle(store, SPECS, day(3), result(2, "OK"))
 
-    history = render_text(ask_history(store, {}))
+    history = render_text(ask_history(store, ()))
     assert [line.split()[1] for line in history.splitlines()[1:]] == [
         "opened",
         "acknowledged",
         "resolved",
     ]
     assert "ana: on it" in history
-    assert render_text(ask_history(store, {}, since=day(4))) == "Nothing happened."
-    shown = render_text(ask_alert(store, only_alert(store)["fingerprint"][:8], {}))
+    assert render_text(ask_history(store, (), since=day(4))) == "Nothing happened."
+    shown = render_text(ask_alert(store, only_alert(store)["fingerprint"][:8], ()))
     assert "drift: PSI of age" in shown
     assert "recovered" in shown
 

@@ -184,3 +184,29 @@ def test_what_a_window_judged_early_shows_by_the_same_rows_when_it_is_due_is_tol
 
     assert only_alert(store)["state"] == "FIRING"
     assert {muted for _, _, muted in events_of(store)} == {""}
+
+
+def test_an_alert_whose_end_is_learnt_late_recovered_in_the_window_that_ended_it(
+    store: Store,
+) -> None:
+    waits = {"k": 2, "of_n": 3}
+    first = (area(1, "ERROR", **waits), area(2, "ERROR", **waits))
+    settle(store, SPECS, day(7), *first, area(4, **waits), area(5, "ERROR", **waits))
+    settle(store, SPECS, day(8), area(3, **waits))  # with it two days passed before the fifth
+
+    again, told = list_alerts(store)
+    assert (again.state, told.state) == ("PENDING", "RESOLVED")
+    assert told.failed_window == day(2)
+    assert told.resolved_window == day(4)
+
+
+def test_an_end_that_moves_is_listed_and_not_told(store: Store) -> None:
+    settle(store, SPECS, day(3), area(1), area(2, "ERROR"))
+    settle(store, SPECS, day(5), area(4))
+    n_told = len(messages(store))
+    settle(store, SPECS, day(6), area(3))  # it had passed a day before
+
+    (ended,) = list_alerts(store)
+    assert ended.resolved_window == day(3)
+    assert len(messages(store)) == n_told
+    assert count_untold(store, SPECS, day(20)) == 0

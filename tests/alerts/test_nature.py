@@ -205,7 +205,7 @@ def test_the_story_of_an_alert_has_its_changes(store: Store) -> None:
     open_thread(store, specs)
     settle(store, specs, day(5), fault(4))
 
-    text = ask_alert(store, only_alert(store)["fingerprint"][:8], {}).text or ""
+    text = ask_alert(store, only_alert(store)["fingerprint"][:8], ()).text or ""
     assert "Changed:         since 2024-01-04, before: age is 3 years higher" in text
     assert (
         "2024-01-04  changed  2024-01-05 00:00  age is 30 in every row. Since 2024-01-04, before:"

@@ -101,6 +101,18 @@ def test_the_cause_says_what_it_keeps_silent(store: Store) -> None:
     assert only_alert_of(store, "drift")["muted_reason"].startswith("suppressed:schema/bad_rate")
 
 
+def test_what_has_been_told_is_not_among_what_a_broken_window_keeps_silent(store: Store) -> None:
+    settle(store, [spec_of()], day(2), result(1))
+    cause = result(2, family="schema", metric="bad_rate", column_name=":table", value=0.5)
+    settle(store, [spec_of()], day(3), cause, result(2), result(2, column_name="income"))
+
+    *_, head = [row for row in rows_of(store, outbox) if row["kind"] == "head"]
+    said = json.loads(head["payload"])["plain"]
+    assert "PSI of age" in said
+    assert "Not sent:      other drift and performance alerts of this window" in said
+    assert "(1 so far)" in said
+
+
 def only_alert_of(store: Store, family: str) -> dict[str, Any]:
     (row,) = [row for row in alerts_of(store) if row["family"] == family]
     return row

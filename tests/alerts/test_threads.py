@@ -121,3 +121,22 @@ def test_history_reminds_of_nothing(store: Store) -> None:
     settle(store, [spec_of()], day(9), *(result(n, is_backfill=True) for n in range(2, 8)))
 
     assert kinds(store) == ["opened"]
+
+
+def test_nothing_else_fires_is_said_where_no_thread_of_the_model_has_anything_left(
+    store: Store, slack: FakeSlack, receiver: SlackReceiver
+) -> None:
+    quality = {"family": "quality", "metric": "null_rate", "column_name": "income"}
+    specs = [spec_of()]
+    settle(store, specs, day(2), result(1))
+    send(store, receiver)
+    settle(store, specs, day(21), result(20), result(20, **quality))
+    send(store, receiver)
+    settle(store, specs, day(22), result(21, "OK"), result(21, **quality))
+    settle(store, specs, day(23), result(22, "OK", **quality))
+    send(store, receiver)
+
+    first, second = [slack.replies(head)[-1].text.splitlines()[0] for head in slack.heads()]
+    assert "1 resolved" in first
+    assert first.endswith("; 1 still firing*")
+    assert second.endswith("; nothing else fires*")

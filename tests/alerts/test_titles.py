@@ -172,6 +172,23 @@ def test_whatever_is_said_a_title_is_one_line_that_fits(before: str, text: str, 
     assert "\n" not in title
 
 
+@given(st.text(max_size=200), st.text(max_size=400))
+def test_what_stands_at_the_end_of_a_title_is_never_cut(before: str, text: str) -> None:
+    rest = "; 12 still firing, 10 recovering"
+
+    assert fit_title(before, text, rest).endswith(rest)
+
+
+def test_a_title_drops_why_it_is_revised_before_what_is_wrong() -> None:
+    title = fit_title(
+        "credit: 1 revised after late data: ",
+        "psi of balance is 0.56",
+        "; 1 still firing, 1 recovering",
+    )
+
+    assert title == "credit: 1 revised: psi of balance is 0.56; 1 still firing, 1 recovering"
+
+
 def test_the_summary_of_a_backfill_names_the_rows_of_its_worst_alert() -> None:
     worst, other = all_views((LONG,))[:2]
     commands = say.summary_message(Context(spec_of("credit")), [worst, other]).commands

@@ -94,12 +94,11 @@ def test_pages_name_nothing_as_the_program_does(store: Store, specs: list[ModelS
 
 
 def test_tables_name_nothing_as_the_program_does(store: Store, specs: list[ModelSpec]) -> None:
-    zones = {spec.model: spec.time.zone for spec in specs}
     alerts = list_alerts(store)
     answers = [
         tabulate_alerts(specs, alerts),
-        ask_history(store, zones),
-        *(ask_alert(store, alert.fingerprint, zones) for alert in alerts),
+        ask_history(store, specs),
+        *(ask_alert(store, alert.fingerprint, specs) for alert in alerts),
     ]
     for spec in specs:
         mine = [alert for alert in alerts if alert.model == spec.model]

@@ -377,13 +377,15 @@ def _take_in_late(
     again = {w for w, r in news.items() if w in known and known[w][1] == _hash_rows(r)}
     silent = {e["episode"]: e["muted_reason"] for e in history if _is_silent(e)}
     events: list[AlertEvent] = []
-    for kind, episode, window, is_late in revision.changes:
+    for kind, episode, window, is_late, is_news in revision.changes:
         about = [r for w, r in news.items() if episode.first <= w <= episode.last] or [newest]
         worst = max(about, key=_rate_badness)
         takes_back = kind == "withdrawn" or (kind == "revised" and is_late)
         if row["metric"] == _OVERDUE and takes_back and not failed(worst["status"]):
             continue
-        is_told = any(not r["is_backfill"] and r["window_start"] not in again for r in about)
+        is_told = is_news and any(
+            not r["is_backfill"] and r["window_start"] not in again for r in about
+        )
         muted = "" if is_told else "backfill"
         if is_late:
             hidden = silent.get(episode.number, "")

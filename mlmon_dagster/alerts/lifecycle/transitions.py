@@ -54,6 +54,7 @@ through again from there, and what it says now is compared with the episodes tha
 | an episode that goes on                 | nothing, or it had ended | opened                      |
 | other first or last failing windows, or | an episode that is over  | revised, late               |
 | a higher severity                       |                          |                             |
+| that it ended in another window         | an episode that is over  | revised, late and not told  |
 | another first one, or another verdict   | an episode that goes on  | revised, or escalated       |
 | on the newest window, or worse          |                          |                             |
 | it ended                                | an episode that goes on  | revised and resolved        |
@@ -249,12 +250,14 @@ class Change(NamedTuple):
         episode: The episode as it is now.
         window: The window in which it happened.
         is_late: Whether the episode is one of past windows, told in a message of its own.
+        is_told: Whether it is news; another window in which an episode ended is only listed.
     """
 
     kind: EventKind
     episode: Episode
     window: dt.datetime
     is_late: bool = False
+    is_told: bool = True
 
 
 class Revision(NamedTuple):
@@ -346,7 +349,7 @@ def revise(
         if told.ended is None:
             changes += [Change("changed", now, window) for window in turned]
         if told.ended is None and now.ended is not None:
-            changes += _tell_end(now, newest.start)
+            changes += _tell_end(now, now.ended)
         elif told.ended is None:
             current = now
             if now.severity != told.severity:
@@ -363,14 +366,15 @@ def revise(
                 changes += [Change("changed", current, window) for window in later]
             if is_open or not of_it:  # of another episode, or ended from outside: it has its part
                 first = now.first if of_it else max(now.first, told.first)
-                last, ended = min(now.last, told.last), told.ended
+                last, ended = min(now.last, told.last), min(now.ended or told.ended, told.ended)
                 severity = now.severity if of_it else told.severity
                 now = now._replace(first=first, last=last, ended=ended, severity=severity)
             past = [window for window in turned if window <= told.ended]
             changes += [Change("changed", now, window, is_late=True) for window in past]
-            if now._replace(ended=told.ended, turns=told.turns) != told:
+            is_news = now._replace(ended=told.ended, turns=told.turns) != told
+            if is_news or now.ended != told.ended:
                 assert now.ended is not None
-                changes.append(Change("revised", now, now.ended, is_late=True))
+                changes.append(Change("revised", now, now.ended, is_late=True, is_told=is_news))
     for span in spans:
         if span in owners or not any(span.first <= window <= span.last for window in failing):
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
@@ -170,13 +171,30 @@ class GroupState:
         def mention(view: AlertView) -> str:
             return self.routes.get(view.row["fingerprint"], {}).get(place, "")
 
-        return replace(self.context, mention_of=mention, n_suppressed=self.count_suppressed())
+        return replace(
+            self.context,
+            mention_of=mention,
+            n_suppressed=self.count_suppressed(place),
+            standing=[
+                view
+                for view in self.views.values()
+                if alert_state.name_standing(view.row["state"], view.row["muted_reason"])
+            ],
+        )
 
-    def count_suppressed(self) -> dict[str, int]:
-        """Count the alerts that each schema or freshness monitor keeps from being sent."""
-        reasons = [row["muted_reason"] for row in self.alerts.values()]
-        causes = [r.removeprefix("suppressed:") for r in reasons if r.startswith("suppressed:")]
-        return {cause: causes.count(cause) for cause in causes}
+    def count_suppressed(self, place: Destination) -> dict[str, int]:
+        """Count the alerts that each schema or freshness monitor keeps a place from hearing of.
+
+        One that the place was told of before its window broke is not among them.
+        """
+        heard = self.collect_told(place).episodes
+        reasons = [
+            row["muted_reason"]
+            for row in self.alerts.values()
+            if alert_state.is_explained(row["muted_reason"])
+            and episode_of(self.key(row)) not in heard
+        ]
+        return Counter(reason.partition(":")[2] for reason in reasons)
 
     def views_of(self, keys: Iterable[str]) -> list[AlertView]:
         """Return the alerts that keys name, each once."""

@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from types import MappingProxyType
@@ -37,7 +37,7 @@ from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow, StoredEvent, fin
 
 MAX_LISTED = 6
 MAX_NAMED, MAX_OVER = 20, 12  # what is over is told nowhere else
-MAX_TITLE, _SHORTEST = 80, 20  # that a phone shows; of what is wrong, at least
+MAX_TITLE = 80  # that a phone shows
 OVER = "Opened and resolved"  # before anybody was told
 LATE = ("Told late", "it was over before this message could be sent")
 LATE_NEWS = (
@@ -45,6 +45,7 @@ LATE_NEWS = (
     "ground truth or rows of these windows came or were corrected after they had been judged; "
     "nothing of it goes on",
 )
+_LATE_REASON = " after late data"
 _RANK = {"ERROR": 0, "WARN": 1}
 _MOST_MOMENTS = 3
 _OF_RUNS = ("failed_run", "failed_check", "failed_stuck")
@@ -206,7 +207,7 @@ def past_episode(row: AlertRow, events: Sequence[StoredEvent]) -> AlertRow:
     ended = ends[-1] if ends else row["last_window_start"]
     last = said[-1] if said else row
     details: dict[str, object] = {"newest_window_end": ended.isoformat()}
-    late = [event for event in events if event["is_late"]]
+    late = [event for event in events if event["is_late"] and not _is_listed_only(event)]
     if late and known and (failed := known[-1]["last_window"]) is not None:
         details["learnt"] = late[-1]["created_at"].isoformat()
         details["is_told"] = events[0]["message_key"] != ""
@@ -227,6 +228,11 @@ def past_episode(row: AlertRow, events: Sequence[StoredEvent]) -> AlertRow:
 def is_amendment(event: StoredEvent) -> bool:
     """Tell whether an event says that windows of an episode that was over are other ones."""
     return event["kind"] == "revised" and event["is_late"]
+
+
+def _is_listed_only(event: StoredEvent) -> bool:
+    """Tell whether an amendment is no news: what its windows were recomputed to, or an end."""
+    return is_amendment(event) and event["muted_reason"] == "backfill"
 
 
 def _says_more(event: StoredEvent) -> bool:
@@ -451,7 +457,7 @@ class Changes:
             ("New", self.opened),
             ("Worse", self.escalated),
             ("Changed", self.changed),
-            ("Revised after late data", self.revised),
+            (f"Revised{_LATE_REASON}", self.revised),
             ("Resolved", self.resolved),
             (OVER, self.missed),
         )
@@ -483,12 +489,14 @@ class Context:
         links: Addresses shown for an alert.
         mention_of: Who is notified of an alert at the place the message goes to; empty for nobody.
         n_suppressed: How many alerts each schema or freshness monitor keeps from being sent.
+        standing: The alerts of the model that fire or recover, in whatever thread they are told.
     """
 
     spec: ModelSpec
     links: Links = field(default=lambda _view: ())
     mention_of: Callable[[AlertView], str] = field(default=lambda _view: "")
     n_suppressed: Mapping[str, int] = field(default_factory=dict)
+    standing: Sequence[AlertView] = ()
 
 
 def head_message(context: Context, firing: Sequence[AlertView], before: str = "") -> Message:
@@ -558,7 +566,7 @@ def change_message(
     Args:
         context: The model.
         changes: At least one change.
-        firing: What still fires after it.
+        firing: What still fires of the thread after it.
         called_for: The changes that are worth notifying the people declared.
     """
     views = [view for _, group in changes.labelled for view in group]
@@ -566,8 +574,9 @@ def change_message(
     about, told = f"{context.spec.model}: ", _count_changes(changes)
     if len(views) == 1:
         about, told = f"{about}{told}: ", _write_change(views[0], changes)
+    standing = {view.row["fingerprint"]: view for view in (*context.standing, *firing)}
     return Message(
-        title=fit_title(about, told, f"; {_count_standing(firing)}"),
+        title=fit_title(about, told, f"; {_count_standing(standing.values())}"),
         mood=head_message(context, firing).mood if firing else "OK",
         items=said.items,
         more=said.more,
@@ -580,8 +589,8 @@ def _count_changes(changes: Changes) -> str:
     return ", ".join(f"{len(group)} {label.lower()}" for label, group in changes.labelled)
 
 
-def _count_standing(views: Sequence[AlertView]) -> str:
-    """Say how many alerts still fire, and how many of them recover."""
+def _count_standing(views: Collection[AlertView]) -> str:
+    """Say how many alerts of a model still fire, and how many recover."""
     recovering = sum(view.row["state"] == "RECOVERING" for view in views)
     counts = {"still firing": len(views) - recovering, "recovering": recovering}
     said = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
@@ -688,7 +697,7 @@ def fit_title(before: str, text: str, rest: str = "") -> str:
     """Return a title of one line that a phone shows: what can be missed goes first.
 
     Of a text that is too long first the brackets, then the middle of long names, then the later
-    clauses; the items of a message have it whole.
+    clauses, then its end; the items of a message have it whole. The rest is never cut.
 
     Args:
         before: What it is about, such as the model.
@@ -701,19 +710,23 @@ def fit_title(before: str, text: str, rest: str = "") -> str:
         >>> fit_title("churn: ", f"Null share of {'x' * 60} is 0.60 (n 200), above 0.20")
         'churn: Null share of xxxxxxxxxxxx…xxxxxxxxxxx is 0.60, above 0.20'
     """
-    for shorten in (str, _drop_brackets, _shorten_names, _keep_first_clause):
+    for shorten in (str, _drop_brackets, _drop_reason, _shorten_names, _keep_first_clause):
         text = shorten(text)
-        if shorten is _shorten_names:
+        if shorten in (_drop_reason, _shorten_names):
             before = shorten(before)
         title = clean(f"{before}{text}{rest}", MAX_SENTENCE)
         if len(title) <= MAX_TITLE:
             return title
-    room = MAX_TITLE - len(clean(f"{before}|{rest}", MAX_SENTENCE)) + 1
-    return clean(f"{before}{clean(text, max(room, _SHORTEST))}{rest}", MAX_TITLE)
+    room = MAX_TITLE - len(rest)
+    return clean(f"{clean(before + text, room)}{rest}", MAX_TITLE)
 
 
 def _drop_brackets(text: str) -> str:
     return re.sub(r" \([^()]*\)", "", text)
+
+
+def _drop_reason(text: str) -> str:
+    return text.replace(_LATE_REASON, "")
 
 
 def _shorten_names(text: str) -> str:
@@ -847,7 +860,10 @@ def _explain_not_sent(context: Context, views: Sequence[AlertView]) -> str:
         return ""
     n = sum(context.n_suppressed.get(cause, 0) for cause in causes)
     counted = f" ({n} so far)" if n else ""
-    return f"drift and performance alerts of this window, which this explains{counted}"
+    families = [FAMILIES.get(view.row["family"]) for view in views]
+    has_own = any(family is not None and family.is_muted for family in families)
+    which = "other drift" if has_own else "drift"
+    return f"{which} and performance alerts of this window, which this explains{counted}"
 
 
 def _name_takers(views: Sequence[AlertView]) -> str:
