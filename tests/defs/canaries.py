@@ -58,7 +58,7 @@ FEATURES = """\
   region:  {type: categorical}
   email:   {type: text, pii: true}
   name:    {type: categorical, pii: true}
-  city:    {type: categorical}
+  city:    {type: categorical, pii: true}
   note:    {type: text}
 """
 

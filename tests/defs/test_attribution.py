@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -89,7 +90,13 @@ def test_a_feature_that_counts_for_less_than_before_fails_and_says_so(world: Wor
     for feature, word in (("age", "less"), ("region", "more")):
         row = found.loc[f"drift/{ATTRIBUTION_SHIFT}/{feature}"]
         assert row["status"] == "WARN", row["message"]
-        assert f"{word} than in the baseline" in row["message"]
+        said = re.match(
+            rf"{feature} has ([\d.]+) % of the attributions, in the baseline ([\d.]+) %",
+            row["message"],
+        )
+        assert said, row["message"]
+        now, before = map(float, said.groups())
+        assert (now < before) == (word == "less")
     assert found.loc[f"drift/{ATTRIBUTION_SHIFT}/balance", "status"] == "OK"
     row = world.verdicts("quality", JUDGED).set_index("monitor").loc["quality/not_additive_rate"]
     assert row["status"] == "WARN"  # these values belong to no score
