@@ -256,5 +256,9 @@ def render_episodes(project: Project, spec: ModelSpec, time: str = "year") -> st
     """Return the alerts of the demo, as `mlmon alerts list` prints them, under their number."""
     found = list_alerts(project.store, spec.model)
     opened = [one for one in found if one.state != "PENDING" and not one.is_explained]
+    n_explained = sum(one.is_explained for one in found if one.state != "PENDING")
+    counted = f"{len(opened)} episodes"
+    if n_explained:
+        counted += f", and {n_explained} that others explain"
     listed = render_text(tabulate_alerts([spec], found))
-    return f"Alerts of the {time} ({len(opened)} episodes):\n{listed}"
+    return f"Alerts of the {time} ({counted}):\n{listed}"

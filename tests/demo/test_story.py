@@ -102,8 +102,8 @@ def test_the_year_ends_with_the_table_and_the_alerts_that_the_pages_show(flights
     n_alerts = find(r"and (\d+) alerts of the whole year", README)
 
     assert find(r"```\n(flight_delay by month\n.*?)```", README) in flights.printed
-    assert find(r"```\n(Alerts of the year.*?)```", PAGE) in flights.printed
-    assert f"Alerts of the year ({n_alerts} episodes)" in flights.printed
+    assert find(r"```\n(Alerts of the year.*?\n)\.\.\.\n```", PAGE) in flights.printed
+    assert f"Alerts of the year ({n_alerts} episodes" in flights.printed
 
 
 def test_the_messages_of_the_year_are_as_many_as_the_page_says(flights: Told) -> None:
@@ -181,8 +181,10 @@ def test_what_the_pages_say_of_warm_months_and_of_the_last_days(flights: Told) -
 
 
 def test_traces_and_drills_of_the_year_print_what_the_pages_show(flights: Told) -> None:
-    command, trace = re.findall(r"```\n\$ mlmon (trace [^\n]*)\n(.*?)```", TRACING, re.DOTALL)[0]
-    assert trace in flights.run(*command.split())
+    traces = re.findall(r"\$ mlmon (trace [^\n]*)\n(.*?)(?=\n\n|\n…|\n```)", TRACING, re.DOTALL)
+    assert len(traces) == 2
+    for command, trace in traces:
+        assert trace in flights.run(*command.split())
 
     rows = find(r"```\n(temp: 14 days.*?)```", DRILL)
     drill = flights.run("--now", LAST_PRESENT, "drill", "flight_delay", "--columns", "temp")
