@@ -31,7 +31,7 @@ from mlmon_dagster.monitors.wording import beyond_headline, headline
 from mlmon_dagster.spec.metric_registry import METRICS, MetricFamily
 from mlmon_dagster.spec.model import ModelSpec
 from mlmon_dagster.spec.monitors import FAMILIES, advise
-from mlmon_dagster.spec.names import ALL, NO_VERDICT, OUTPUTS, TABLE, counted
+from mlmon_dagster.spec.names import ALL, DRIFT, NO_VERDICT, OUTPUTS, TABLE, counted
 from mlmon_dagster.spec.tasks import estimated_of, residual
 from mlmon_dagster.store.alert_state import SHORT_ID, AlertRow, StoredEvent, find_opening
 
@@ -862,7 +862,7 @@ def _explain_not_sent(context: Context, views: Sequence[AlertView]) -> str:
     counted = f" ({n} so far)" if n else ""
     families = [FAMILIES.get(view.row["family"]) for view in views]
     has_own = any(family is not None and family.is_muted for family in families)
-    which = "other drift" if has_own else "drift"
+    which = f"other {DRIFT}" if has_own else DRIFT
     return f"{which} and performance alerts of this window, which this explains{counted}"
 
 
