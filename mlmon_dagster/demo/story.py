@@ -24,7 +24,7 @@ from mlmon_dagster.demo import flights
 from mlmon_dagster.errors import ConfigError
 from mlmon_dagster.project import Project
 from mlmon_dagster.spec import ModelSpec, complete_windows
-from mlmon_dagster.spec.names import ALL, TABLE
+from mlmon_dagster.spec.names import ALL, TABLE, counted
 from mlmon_dagster.spec.steps import REPORTED, windowed_of
 from mlmon_dagster.tables.alerts import list_alerts, tabulate_alerts
 from mlmon_dagster.tables.periods import rolled_up_metrics
@@ -257,8 +257,8 @@ def render_episodes(project: Project, spec: ModelSpec, time: str = "year") -> st
     found = list_alerts(project.store, spec.model)
     opened = [one for one in found if one.state != "PENDING" and not one.is_explained]
     n_explained = sum(one.is_explained for one in found if one.state != "PENDING")
-    counted = f"{len(opened)} episodes"
+    number = counted(len(opened), "episode")
     if n_explained:
-        counted += f", and {n_explained} that others explain"
+        number += f", and {n_explained} that others explain"
     listed = render_text(tabulate_alerts([spec], found))
-    return f"Alerts of the {time} ({counted}):\n{listed}"
+    return f"Alerts of the {time} ({number}):\n{listed}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mlmon_dagster.alerts.messages.view import (
     AlertView,
     commands_of,
+    has_failed_since,
     local_moment,
     view_of,
 )
@@ -44,7 +45,6 @@ from mlmon_dagster.store.tables.columns import span_fields
 from mlmon_dagster.tables.alerts import (
     TELLING_FACTS,
     explain_episode,
-    has_failed_since,
     is_personal,
     list_alerts,
     list_facts,

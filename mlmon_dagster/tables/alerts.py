@@ -17,6 +17,7 @@ from mlmon_dagster.alerts.handling import find_alert
 from mlmon_dagster.alerts.messages.message import clean
 from mlmon_dagster.alerts.messages.view import (
     AlertView,
+    has_failed_since,
     is_amendment,
     local_moment,
     number,
@@ -137,12 +138,6 @@ def _pending(row: AlertRow) -> AlertEpisode:
         noticed_at=row["updated_at"],
         is_told=False,
     )
-
-
-def has_failed_since(row: AlertRow, ended: dt.datetime | None) -> bool:
-    """Tell whether what an alert said last is about a window after one that ended an episode."""
-    last = json.loads(row["details"]).get("window_start")
-    return ended is not None and last is not None and dt.datetime.fromisoformat(last) >= ended
 
 
 def _last_words(events: Sequence[StoredEvent]) -> str:
@@ -387,10 +382,9 @@ def pending_in(specs: Sequence[ModelSpec]) -> Table[AlertEpisode]:
 
 
 def _say_what(specs: Sequence[ModelSpec], episode: AlertEpisode) -> str:
-    """Say in one line what an alert is about: its finding, else its monitor."""
+    """Say in one line what an alert is about: its finding, as it may be shown, else its monitor."""
     spec = _find_spec(specs, episode.model)
-    said = episode.message if spec is None else explain_episode(spec, episode)
-    what = clean(headline(said), _FINDING) or name_monitor(episode.monitor)
+    what = clean(headline(episode.message), _FINDING) or name_monitor(episode.monitor)
     is_named = episode.slice_key == ALL or episode.slice_value in what
     if is_named or (spec is not None and is_personal(spec, "", episode.slice_key)):
         return what

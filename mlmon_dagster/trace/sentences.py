@@ -333,7 +333,7 @@ def _standing_out(spec: ModelSpec, found: Explained) -> tuple[list[str], list[st
             if part.effect / found.change >= max(_SOME, _CONCENTRATED * part.rows)
         ]
         large.sort(key=lambda part: -part.effect / found.change)
-        named_parts = [part.said for part in large[:_LISTED]]
+        named_parts = [part.sentence for part in large[:_LISTED]]
         if found.now.windows == 1:
             named_parts = _list_worse(found, key)
         if named_parts:
@@ -364,7 +364,7 @@ class _Part(NamedTuple):
     margin: float
 
     @property
-    def said(self) -> str:
+    def sentence(self) -> str:
         """The part in words."""
         share = self.effect / self.change
         return (

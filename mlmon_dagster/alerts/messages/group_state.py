@@ -34,7 +34,7 @@ from mlmon_dagster.alerts.messages.view import (
     AlertView,
     Context,
     end_view,
-    failed_since,
+    has_failed_since,
     late_message,
     missed_message,
     number,
@@ -221,7 +221,11 @@ class GroupState:
         """Return episodes that have ended: as they are, or as they were if it failed since."""
         named = {episode_of(key) for key in keys}
         as_it_was = {view.row["fingerprint"]: view for view in self.episodes(named)}
-        since = [f for f, view in as_it_was.items() if failed_since(self.alerts[f], view)]
+        since = [
+            f
+            for f, view in as_it_was.items()
+            if has_failed_since(self.alerts[f], view.row["last_window_start"])
+        ]
         return [
             view if f in since else end_view(self.views[f], view) for f, view in as_it_was.items()
         ]

@@ -241,11 +241,10 @@ def _says_more(event: StoredEvent) -> bool:
     )
 
 
-def failed_since(row: AlertRow, past: AlertView) -> bool:
-    """Tell whether an alert has failed since an episode of it ended."""
+def has_failed_since(row: AlertRow, ended: dt.datetime | None) -> bool:
+    """Tell whether what an alert said last is about a window after one that ended an episode."""
     last = json.loads(row["details"]).get("window_start")
-    ended = past.row["last_window_start"]
-    return bool(last and dt.datetime.fromisoformat(last) >= ended)
+    return ended is not None and bool(last) and dt.datetime.fromisoformat(last) >= ended
 
 
 def end_view(now: AlertView, past: AlertView) -> AlertView:
